@@ -17,7 +17,7 @@ from launch.planning.activation_policy import element_bytes, planned
 from launch.planning.frozen_parameters import Share, num_frozen, trained_share
 from model.budget.activation_memory import activation_bytes
 from model.budget.flops import network_cost, total
-from trainer.engine.arithmetic import resolved
+from trainer.engine.arithmetic import local_device_type, resolved
 from trainer.optim.optimizers import num_beside
 
 # Weights and moments are fp32 whatever the precision, see docs/decisions/6-half-precision-is-autocast.md.
@@ -156,7 +156,12 @@ def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:
 
 def device_type(profile: ClusterConfig) -> str:
     """Return where the ranks of a job with this profile train."""
-    return "cuda" if profile.gpus_per_node or profile.gres else "cpu"
+    if profile.scheduler == "local":
+        return local_device_type()
+    # GPUs may be asked for by any option of Slurm: --gpus, --gpus-per-task, --gres=gpu:4.
+    options = [name for name, value in profile.sbatch.items() if value is not False]
+    asked = (profile.gres, *options, *profile.srun_arguments)
+    return "cuda" if profile.gpus_per_node or any("gpu" in words for words in asked) else "cpu"
 
 
 def _activations(config: RunConfig, profile: ClusterConfig, micro_batches: int, trained: Share) -> int:

@@ -111,7 +111,7 @@ def _is_clip(names: Path, kind: str) -> bool:
 
 def _marks(folder: Path, paths: Sequence[Path], listed: Sequence[Segment]) -> Mapping[str, str]:
     """Return the name of each class by its mark; ValueError where a segment has one that is not listed."""
-    lists = [path for path in paths if path.name == CLASSES]
+    lists = [path for path in paths if path.name == CLASSES and not is_hidden(path.relative_to(folder).parts)]
     if not lists:
         raise ValueError(f"{folder}: no {CLASSES}, which names and numbers the classes; add AudioSet's")
     path, *others = lists

@@ -134,9 +134,8 @@ def _validation(
 
 def _others(folder: Path) -> Iterator[Path]:
     """Yield the files of the folder that are neither images nor lists, such as the test images."""
-    known = (*TARS.values(), *imagenet_lists.NAMES)
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name not in known and not imagenet_lists.KIT.fullmatch(path.name):
+        if path.is_file() and path.name not in TARS.values() and not imagenet_lists.is_list(path.name):
             yield path
 
 
@@ -145,5 +144,8 @@ def _lists(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_file():
             yield path
-        elif path.name not in (TRAIN, VAL, "test", "Data", "ILSVRC") and not is_hidden((path.name,)):
+        # ImageSets has lists of the names of images, with their place in the list.
+        elif path.name not in (TRAIN, VAL, "test", "Data", "ILSVRC", "ImageSets", "Annotations") and not is_hidden(
+            (path.name,)
+        ):
             yield from paths_below(path)

@@ -9,6 +9,7 @@ from data_shards.sources.parsing import cells, plain_text
 from data_shards.sources.parsing.class_names import distinct
 
 YOUTUBE_ID_LETTERS = 11
+_COLUMNS = ("index", "mid", "display_name")
 
 
 def by_id(paths: Iterable[Path]) -> dict[str, Path]:
@@ -36,7 +37,7 @@ def marks(path: Path) -> dict[str, str]:
     """Return the display name of each label's mark, in the order of their indices."""
     columns, *lines = _csv(path) or [[]]
     try:
-        cells.refuse_twice(columns, "column")
+        cells.refuse_twice([column for column in columns if column in _COLUMNS], "column")
         rows = sorted(
             (dict(zip(columns, line, strict=True)) for line in lines if line), key=lambda row: int(row["index"])
         )

@@ -3,7 +3,6 @@
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from filecmp import cmp
 from functools import partial
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -22,7 +21,9 @@ SYNSETS = "imagenet_2012_validation_synset_labels.txt"
 NUMBERS = "val.txt"
 NAMES = (GROUND_TRUTH, *MAPS, SOLUTION, SYNSETS, NUMBERS)
 """The names of all lists, beside the packed development kit."""
-KIT = re.compile(r"ILSVRC201\d_devkit.*\.(tar\.gz|tgz|tar)")
+# Later kits have the same list under a longer name. That of 2010 is of other images.
+_TRUTH = re.compile(r"ILSVRC201[2-9]_(clsloc_)?validation_ground_truth\.txt")
+KIT = re.compile(r"ILSVRC201[2-9]_devkit.*\.(tar\.gz|tgz|tar)")
 MAX_BYTES = 1 << 26
 """Larger lists are refused: those of ImageNet have 2 MB at the most."""
 Answers = Callable[[str], str | None]
@@ -35,31 +36,56 @@ def synsets(paths: Iterable[Path], classes: Sequence[str], tell: Tell) -> Answer
     `paths` are the files among which lists are looked for; `classes` are the synsets in their order, whose numbers some
     lists have. A list that cannot be read is reported, and is not needed where another can.
     """
-    first, *others = _readers(_by_file_name(paths), classes)
-    answers = {first[0]: first[1]()}
-    for path, read in others:
+    answers: dict[Path, Answers] = {}
+    failed: list[ValueError] = []
+    for path, read in _readers(_by_file_name(paths), classes):
         try:
             answers[path] = read()
         except ValueError as error:
-            tell(f"{error}; it is not needed beside {first[0].name}")
+            failed.append(error)
+    if not answers:
+        raise failed[0]
+    for fault in failed:
+        tell(f"{fault}; it is not needed beside {next(iter(answers)).name}")
+    return partial(_agreed, answers)
 
-    def synset(image: str) -> str | None:
-        found = {path: each for path, of in answers.items() if (each := of(image))}
-        if len(set(found.values())) > 1:
-            said = " and ".join(f"{path} says {each}" for path, each in found.items())
-            raise ValueError(f"{shown(image)}: {said}; remove the list that is not of these images")
-        return next(iter(found.values()), None)
 
-    return synset
+def _agreed(answers: Mapping[Path, Answers], image: str) -> str | None:
+    """Return what all lists say that know an image; ValueError where they differ, or none knows it and one must."""
+    found: dict[Path, str] = {}
+    missing: list[ValueError] = []
+    for path, of in answers.items():
+        try:
+            synset = of(image)
+        except ValueError as error:
+            missing.append(error)
+        else:
+            found |= {path: synset} if synset else {}
+    # A list of a part of the images is of use where another has the rest.
+    if missing and not found:
+        raise missing[0]
+    if len(set(found.values())) > 1:
+        said = " and ".join(f"{path} says {synset}" for path, synset in found.items())
+        raise ValueError(f"{shown(image)}: {said}; remove the list that is not of these images")
+    return next(iter(found.values()), None)
+
+
+def is_list(name: str) -> bool:
+    """Return whether a file of this name says what images show, or belongs to one that does."""
+    return _usual(name) in NAMES or KIT.fullmatch(name) is not None
+
+
+def _usual(name: str) -> str:
+    return GROUND_TRUTH if _TRUTH.fullmatch(name) else name
 
 
 def _by_file_name(paths: Iterable[Path]) -> dict[str, Path]:
     """Return the lists that are there by the names of their files; ValueError where two of one name differ."""
     found: dict[str, Path] = {}
     for path in paths:
-        if path.name in NAMES or KIT.fullmatch(path.name):
-            other = found.setdefault(path.name, path)
-            if other is not path and not cmp(other, path, shallow=False):
+        if is_list(path.name):
+            other = found.setdefault(_usual(path.name), path)
+            if other is not path and _words(other) != _words(path):
                 raise ValueError(f"{other} and {path} differ; remove the one that is not of these images")
     return found
 
@@ -106,8 +132,9 @@ def _of_kit(path: Path, found: Mapping[str, Path]) -> Answers:
 def _members(kit: Path) -> dict[str, bytes]:
     try:
         with tarfile.open(kit) as tar:
-            wanted = [member for member in tar if Path(member.name).name in (GROUND_TRUTH, *MAPS) and member.isfile()]
-            files = {Path(member.name).name: tar.extractfile(member) for member in wanted if member.size <= MAX_BYTES}
+            named = [(_usual(Path(member.name).name), member) for member in tar if member.isfile()]
+            wanted = [(name, member) for name, member in named if name in (GROUND_TRUTH, *MAPS)]
+            files = {name: tar.extractfile(member) for name, member in wanted if member.size <= MAX_BYTES}
             return {name: file.read() for name, file in files.items() if file}
     except (OSError, EOFError, tarfile.TarError) as error:
         raise ValueError(f"{kit}: cannot be read ({error}); copy it again") from error
@@ -186,6 +213,11 @@ def _by_line(data: bytes, path: Path) -> list[str]:
         return line_list.entries(StringIO(data.decode("utf-8", "replace"), newline=None))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _words(path: Path) -> list[bytes]:
+    """Return what a list says, whatever its line ends and its packing; a kit as it is."""
+    return [path.read_bytes()] if KIT.fullmatch(path.name) or path.suffix == ".mat" else _read(path).split()
 
 
 def _read(path: Path) -> bytes:

@@ -208,6 +208,21 @@ def test_a_list_that_would_give_images_other_classes_in_silence_is_refused(
         imagenet_lists.synsets([put(name, data) for name, data in files.items()], sorted(SYNSETS), [].append)
 
 
+def test_lists_of_the_names_of_images_are_no_lists_of_classes(build: Build, put: Put, picture: Encode) -> None:
+    for synset, files in train_files(picture).items():
+        for name, data in files.items():
+            put(f"Data/CLS-LOC/train/{synset}/{name}", data)
+    for name, data in validation_files(picture).items():
+        put(f"Data/CLS-LOC/val/{name}", data)
+    # As in the archive: each name with its place in the list.
+    put("ImageSets/CLS-LOC/val.txt", b"ILSVRC2012_val_00000001 1\nILSVRC2012_val_00000002 2\n")
+    with pytest.raises(ValueError, match="no list says what the validation images show"):
+        build("imagenet")
+    for name, data in LISTS["kaggle"]().items():
+        put(name, data)
+    check(build("imagenet", out="again"))
+
+
 def test_no_training_image_is_refused(build: Build, put: Put) -> None:
     put("val/a.JPEG")
     with pytest.raises(ValueError, match=r"no image of a synset for training; expected ILSVRC2012_img_train.tar, or"):

@@ -50,14 +50,22 @@ def test_a_list_says_of_which_synset_an_image_is(tmp_path: Path, files: Mapping[
     assert asked(put(tmp_path, files), "x_1.JPEG") == [found]
 
 
-def packed_kit(folder: Path) -> Path:
-    kit = folder / "ILSVRC2012_devkit_t12.tar.gz"
+def packed_kit(folder: Path, name: str = "ILSVRC2012_devkit_t12.tar.gz", truth: str = GROUND_TRUTH) -> Path:
+    kit = folder / name
     with tarfile.open(kit, "w:gz") as tar:
-        for name, text in {**KIT, "readme.txt": "x" * 100}.items():
+        for name, text in {truth: KIT[GROUND_TRUTH], MAP: KIT[MAP], "readme.txt": "x" * 100}.items():
             header = tarfile.TarInfo(f"ILSVRC2012_devkit_t12/data/{name}")
             header.size = len(text)
             tar.addfile(header, io.BytesIO(text.encode()))
     return kit
+
+
+def test_a_later_kit_has_its_list_under_a_longer_name(tmp_path: Path) -> None:
+    truth = "ILSVRC2015_clsloc_validation_ground_truth.txt"
+    assert asked([packed_kit(tmp_path, "ILSVRC2015_devkit.tar.gz", truth)], "x_1.JPEG", "x_2.JPEG") == [B, C]
+    assert asked(put(tmp_path, {truth: KIT[GROUND_TRUTH], MAP: KIT[MAP]}), "x_1.JPEG") == [B]
+    with pytest.raises(ValueError, match="no list says what the validation images show"):
+        asked(put(tmp_path, {"ILSVRC2010_validation_ground_truth.txt": "2\n", MAP: KIT[MAP]}), "x_1.JPEG")
 
 
 def test_a_packed_kit_is_read_where_it_is_not_unpacked(tmp_path: Path) -> None:
@@ -92,6 +100,21 @@ def test_a_kit_that_is_not_as_its_unpacked_files_is_refused(tmp_path: Path) -> N
     paths = [packed_kit(tmp_path), *put(tmp_path, {GROUND_TRUTH: "1\n"})]
     with pytest.raises(ValueError, match=r"ground_truth\.txt is not as in .*devkit_t12\.tar\.gz; remove the one"):
         asked(paths, "x_1.JPEG")
+
+
+def test_lists_of_parts_complete_each_other_and_line_ends_make_no_difference(tmp_path: Path) -> None:
+    paths = put(tmp_path, {"LOC_val_solution.csv": SOLUTION, SYNSETS: f"{A}\n{B}\n", MAP: KIT[MAP]})
+    assert asked(paths, "x_1.JPEG", "x_2.JPEG") == [A, B]
+    (tmp_path / "again").mkdir()
+    again = put(tmp_path / "again", {SYNSETS: f"{A}\r\n{B}\r\n\r\n"})
+    assert asked([*paths, *again], "x_2.JPEG") == [B]
+
+
+@pytest.mark.parametrize("name", ["LOC_val_solution.csv", SYNSETS])
+def test_the_best_list_may_be_damaged_where_another_is_not(tmp_path: Path, name: str) -> None:
+    told: list[str] = []
+    assert asked(put(tmp_path, {name: "\n\nx\n", "val.txt": "x_1.JPEG 2\n"}), "x_1.JPEG", told=told) == [C]
+    assert told[0].endswith("; it is not needed beside val.txt")
 
 
 def test_a_list_that_cannot_be_read_is_told_beside_one_that_can(tmp_path: Path) -> None:
