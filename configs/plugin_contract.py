@@ -179,7 +179,10 @@ def _binds(signature: inspect.Signature, count: int) -> bool:
 def _are_metrics(found: object) -> bool:
     from trainer.tasks.metric import Metric
 
-    return isinstance(found, tuple) and bool(found) and all(isinstance(each, Metric) for each in found)
+    if not isinstance(found, tuple) or not found or not all(isinstance(each, Metric) for each in found):
+        return False
+    # Of two of one name one would be lost.
+    return len({each.name for each in found}) == len(found)
 
 
 def _are_rows(found: object) -> bool:
@@ -245,7 +248,10 @@ _RETURNS: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "problems": _PROBLEMS,
         },
         "Task": {
-            "metrics": (_are_metrics, "a tuple of Metric, the first of which says which checkpoint is the best"),
+            "metrics": (
+                _are_metrics,
+                "a tuple of Metric with names of their own, the first of which says which checkpoint is the best",
+            ),
             "measurement": (_has("Measurement"), "a Measurement"),
             "rows": (_are_rows, "a list with a dict a sample, of texts, numbers, None, lists of them, or files"),
         },

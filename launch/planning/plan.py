@@ -140,7 +140,7 @@ def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:
         )
     on_rank = plan.state_bytes + plan.activation_bytes
     on_node = on_rank * profile.processes_per_node
-    on_gpus = profile.gpus_per_node or profile.gres
+    on_gpus = device_type(profile) == "cuda"
     remedies = "use more nodes, a higher train.zero_stage, a smaller train.micro_batch or train.activation_memory_gib"
     if profile.gpu_memory_gib and on_gpus and on_rank > profile.gpu_memory_gib * GIB:
         yield f"a rank needs {on_rank / GIB:.1f} GiB, gpu_memory_gib is {profile.gpu_memory_gib}; {remedies}"

@@ -312,6 +312,32 @@ def test_a_result_without_a_number_for_each_metric_is_told_with_its_line(
     refused(tmp_path, 23, sentence, lambda: check_measurements(goal))
 
 
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        ('Result({"mine": 1.0}, None)', r"returned num_judged = None, expected a number, such as int\(x\)"),
+        ('Result({"mine": 1.0}, np.array(3))', r"returned num_judged = array\(3\), expected a number"),
+        (
+            'Result({"mine": 1.0}, 3, {"per": np.zeros(3)})',
+            r"returned the table per as ndarray, expected a list: \.tolist",
+        ),
+    ],
+)
+def test_a_result_that_no_file_could_hold_is_told_before_the_first_step(
+    tmp_path: Path, returned: str, sentence: str
+) -> None:
+    goal, _, _ = judged(used(tmp_path, TASK.format("", body(OWN.replace("{}", returned)))))
+    refused(tmp_path, 23, rf"Own\.result {sentence}", lambda: check_measurements(goal))
+
+
+def test_two_metrics_of_one_name_are_told(tmp_path: Path) -> None:
+    text = 'def metrics(self):\n    return (Metric("mine"), Metric("mine", "%"))'
+    goal, _, _ = judged(used(tmp_path, TASK.format("", body(text))))
+    refused(
+        tmp_path, 17, r"MineTask\.metrics returned .*, expected a tuple of Metric", lambda: check_measurements(goal)
+    )
+
+
 def test_a_measurement_that_has_no_result_of_nothing_is_no_fault(tmp_path: Path) -> None:
     goal, _, _ = judged(used(tmp_path, TASK.format("", body(OWN.replace("{}", 'Result({"mine": 1 / 0}, 0)')))))
     check_measurements(goal)

@@ -12,7 +12,7 @@ from data_shards.config import DataConfig
 from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.planning.frozen_parameters import Share, num_frozen
-from launch.planning.plan import Plan, _existing, _problems, make, memory, parts_of_state, state_bytes
+from launch.planning.plan import Plan, _existing, _problems, device_type, make, memory, parts_of_state, state_bytes
 from model.budget.activation_memory import activation_bytes
 from model.budget.flops import network_cost, total
 from model.config.perceiver import PerceiverConfig
@@ -143,6 +143,27 @@ def test_autocast_keeps_a_copy_of_each_weight_where_layers_are_not_computed_agai
     expected = 32 * activation_bytes(network, None, device="cpu", **widths)
     _, found = memory(run, ClusterConfig(), Share())
     assert found == expected + copies * total(network_cost(NETWORK)).parameters
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        (ClusterConfig(sbatch={"gpus": 8}), "cuda"),
+        (ClusterConfig(sbatch={"gpus-per-task": 1}), "cuda"),
+        (ClusterConfig(srun_arguments=("--gpus-per-task=1",)), "cuda"),
+        (ClusterConfig(sbatch={"gpus": False}), "cpu"),
+        (ClusterConfig(gres="tmpdisk:100"), "cpu"),
+        (ClusterConfig(gres="gpu:h100:4"), "cuda"),
+        (ClusterConfig(sbatch={"reservation": "team"}), "cpu"),
+        # This machine, whatever the profile asks for.
+        (ClusterConfig(scheduler="local"), "here"),
+    ],
+)
+def test_a_job_has_gpus_however_it_asks_for_them(
+    monkeypatch: pytest.MonkeyPatch, profile: ClusterConfig, expected: str
+) -> None:
+    monkeypatch.setattr("launch.planning.plan.local_device_type", lambda: "here")
+    assert device_type(profile) == expected
 
 
 def test_the_state_has_moments_and_the_average_of_what_is_trained() -> None:

@@ -227,11 +227,22 @@ def _result(task: Task[Any], measurement: Measurement, world: World, *, num_nan:
 
 def _check_result(task: Task[Any], measurement: Measurement, result: Result) -> None:
     names = [metric.name for metric in task.metrics()]
+    own = measurement.result if is_of_plugin(type(measurement)) else task.metrics
+    place = f"{place_of(own)}: {type(measurement).__name__}.result"
     found = dict(result.values) if isinstance(result, Result) else type(result).__name__
     if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in names):
-        own = measurement.result if is_of_plugin(type(measurement)) else task.metrics
-        place = f"{place_of(own)}: {type(measurement).__name__}.result"
-        raise PluginError(f"{place} returned {found}, expected a Result with a number for each of {', '.join(names)}")
+        raise PluginError(
+            f"{place} returned {found}, expected a Result with a number for each of {', '.join(names)}; "
+            "float() makes one"
+        )
+    if not isinstance(result.num_judged, int | float):
+        raise PluginError(f"{place} returned num_judged = {result.num_judged!r:.60}, expected a number, such as int(x)")
+    for name, table in result.tables.items():
+        # They are written to evaluation.json as they are.
+        if not isinstance(table, list):
+            raise PluginError(
+                f"{place} returned the table {name} as {type(table).__name__}, expected a list: .tolist()"
+            )
 
 
 def _shown(task: Task[Any], inputs: tuple[str, ...]) -> tuple[str, ...]:
