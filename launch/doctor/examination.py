@@ -96,7 +96,7 @@ def of_cluster(profile: ClusterConfig, folder: Path) -> list[Finding]:
     if len(answer.reports) < profile.world_size:
         words = f"{len(answer.reports)} of {profile.world_size} ranks of job {answer.job_id} answered; {answer.state}"
         return [Finding("job", False, words, f"it printed: {answer.printed or 'nothing'}")]
-    return list(judge(answer.reports, asks_for_gpus=bool(profile.gpus_per_node or profile.gres)))
+    return list(judge(answer.reports, asks_for_gpus=profile.asks_for_gpus))
 
 
 def judge(reports: Sequence[dict[str, Any]], *, asks_for_gpus: bool) -> Iterator[Finding]:

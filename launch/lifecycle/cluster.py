@@ -127,6 +127,12 @@ class ClusterConfig:
         """Ranks of the job."""
         return self.nodes * self.processes_per_node
 
+    @property
+    def asks_for_gpus(self) -> bool:
+        """Whether the job has GPUs, which any option may ask for: --gpus, --gpus-per-task, --gres=gpu:4."""
+        options = [name for name, value in self.sbatch.items() if value is not False]
+        return bool(self.gpus_per_node) or any("gpu" in words for words in (self.gres, *options, *self.srun_arguments))
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself or another."""
         for key in ("nodes", "processes_per_node", "cpus_per_process", "minutes", "straggler_seconds"):

@@ -36,7 +36,7 @@ def refuse_large(network: PerceiverConfig) -> None:
         )
 
 
-def planned(config: RunConfig, world_size: int, device: str = "cpu") -> PerceiverConfig:
+def planned(config: RunConfig, world_size: int, device: str) -> PerceiverConfig:
     """Return the network with the fastest policy that fits into train.activation_memory_gib, or as it is for 0.
 
     `device` is the type of that on which it trains, which decides what precision "auto" means and what a layer keeps.

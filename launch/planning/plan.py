@@ -158,10 +158,7 @@ def device_type(profile: ClusterConfig) -> str:
     """Return where the ranks of a job with this profile train."""
     if profile.scheduler == "local":
         return local_device_type()
-    # GPUs may be asked for by any option of Slurm: --gpus, --gpus-per-task, --gres=gpu:4.
-    options = [name for name, value in profile.sbatch.items() if value is not False]
-    asked = (profile.gres, *options, *profile.srun_arguments)
-    return "cuda" if profile.gpus_per_node or any("gpu" in words for words in asked) else "cpu"
+    return "cuda" if profile.asks_for_gpus else "cpu"
 
 
 def _activations(config: RunConfig, profile: ClusterConfig, micro_batches: int, trained: Share) -> int:

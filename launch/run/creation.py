@@ -64,8 +64,8 @@ def open_run(
 ) -> None:
     """Make the run's folder, or check that the run in it is this one; ValueError with what differs.
 
-    `device_type` is that of the ranks' devices, where it is not what this machine has: a job may be submitted from one
-    without a GPU. What is found of the shard folders is kept in `places`.
+    `device_type` is that of the ranks' devices; it is empty where nobody knows yet how many there will be of what, and
+    their memory is left to the start. What is found of the shard folders is kept in `places`.
 
     A new run is there as a whole or not at all, with what `more` writes into it, and only once all that can be known
     of it before its first step is known. One that has not begun may still change, and of one that has whatever does not
@@ -105,7 +105,7 @@ def open_run(
         refuse_if_queued(folder)
     if changes or not folder.exists:
         # Before anything is written: a corrected command is to find the folder as it was.
-        _refuse_what_cannot_train(config, folder, world_size, device_type or arithmetic.local_device_type(), places)
+        _refuse_what_cannot_train(config, folder, world_size, device_type, places)
     if not folder.exists:
         _publish(config, folder, partial(_fill, config, places, sources, more))
         _tell_notes(config)
@@ -162,7 +162,8 @@ def _refuse_what_cannot_train(
     """Raise ValueError for all that the first step would meet, as far as it can be known without the other ranks."""
     check_evaluation(config, places)
     config.train.micro_batches_per_rank(world_size)
-    planned(config, world_size, device_type)
+    if device_type:
+        planned(config, world_size, device_type)
     trained_parameters.check(config)
     first = World(0, world_size, 0, torch.device("cpu"))
     # Threads begin with the first batch, processes would begin now.

@@ -14,6 +14,7 @@ from launch.lifecycle.run_folder import RunFolder, as_typed
 from launch.run.creation import open_run
 from launch.run.loaders import absolute
 from launch.supervise.supervisor import supervise
+from trainer.engine.arithmetic import local_device_type
 
 OUTCOMES = {FINISHED: "finished", RUN_ME_AGAIN: "preempted"}
 """Outcomes by exit status; any other status is a failure."""
@@ -61,7 +62,7 @@ def _start(
     """Train a run; return the exit status, and in the words of --json how it ended."""
     # Before the run's folder is made.
     config.train.micro_batches_per_rank(num_processes)
-    open_run(config, folder, num_processes)
+    open_run(config, folder, num_processes, local_device_type())
     # With --json standard output is for one object alone.
     output = sys.stderr.fileno() if as_json else None
     status = supervise(folder, num_processes, RestartConfig(), take_over=take_over, output=output)

@@ -82,7 +82,7 @@ def _leaves(part: object, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _computation(config: PerceiverConfig) -> dict[str, object]:
-    """What decides the numbers, by name."""
+    """Return what decides the numbers of the answers, by name."""
     cross, think, decode = config.cross_attend, config.self_attend, config.decoder
     return {
         "steps": config.schedule(),
@@ -126,7 +126,7 @@ def _position_facts(positions: PositionsConfig, grid: Sequence[int]) -> tuple[ob
 
 
 def _output_facts(output: Output) -> dict[str, object]:
-    """What an answer is computed from, beside what its training alone asks for."""
+    """Return what an answer is computed from, without what its training alone asks for."""
     facts = {each.name: getattr(output, each.name) for each in fields(output) if each.name not in _OF_TRAINING}
     if isinstance(output, GridOutput):
         facts["positions"] = _position_facts(output.positions, output.shape)

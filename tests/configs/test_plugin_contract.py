@@ -315,11 +315,11 @@ def test_a_result_without_a_number_for_each_metric_is_told_with_its_line(
 @pytest.mark.parametrize(
     ("returned", "sentence"),
     [
-        ('Result({"mine": 1.0}, None)', r"returned num_judged = None, expected a number, such as int\(x\)"),
+        ('Result({"mine": 1.0}, None)', r"returned num_judged = None, expected a number; int\(\) makes one"),
         ('Result({"mine": 1.0}, np.array(3))', r"returned num_judged = array\(3\), expected a number"),
         (
             'Result({"mine": 1.0}, 3, {"per": np.zeros(3)})',
-            r"returned the table per as ndarray, expected a list: \.tolist",
+            r"returned the table per as ndarray, expected a list; tolist\(\) makes one",
         ),
     ],
 )

@@ -26,14 +26,14 @@ def run(activation_memory_gib: float, **train: object) -> RunConfig:
 
 
 def test_without_a_limit_the_network_stays_as_it_is() -> None:
-    assert planned(run(0), 1) == NETWORK
+    assert planned(run(0), 1, "cpu") == NETWORK
 
 
 def test_more_ranks_or_smaller_micro_batches_need_less_recomputation() -> None:
     enough_for_four = 4 * activation_bytes(NETWORK, "none") / GIB
-    assert planned(run(enough_for_four), 4) == NETWORK
-    assert planned(run(enough_for_four), 1).activation_checkpointing != "none"
-    assert planned(run(enough_for_four, micro_batch=4), 1) == NETWORK
+    assert planned(run(enough_for_four), 4, "cpu") == NETWORK
+    assert planned(run(enough_for_four), 1, "cpu").activation_checkpointing != "none"
+    assert planned(run(enough_for_four, micro_batch=4), 1, "cpu") == NETWORK
 
 
 @pytest.mark.parametrize(("precision", "stream_bytes"), [("bf16", 4), ("fp16", 2)])
@@ -42,14 +42,14 @@ def test_half_precision_needs_less_and_autocast_leaves_the_residual_stream_as_it
 ) -> None:
     needed = activation_bytes(NETWORK, "none", bytes_per_element=2, stream_bytes=stream_bytes)
     enough = 16.5 * needed / GIB
-    assert planned(run(enough), 1).activation_checkpointing != "none"
-    assert planned(run(enough, precision=precision), 1) == NETWORK
-    assert planned(run(0.9 * enough, precision=precision), 1).activation_checkpointing != "none"
+    assert planned(run(enough), 1, "cpu").activation_checkpointing != "none"
+    assert planned(run(enough, precision=precision), 1, "cpu") == NETWORK
+    assert planned(run(0.9 * enough, precision=precision), 1, "cpu").activation_checkpointing != "none"
 
 
 def test_a_limit_that_nothing_fits_is_told_by_its_key() -> None:
     with pytest.raises(ValueError, match=r"train\.activation_memory_gib: no policy fits 16 samples"):
-        planned(run(1e-9), 1)
+        planned(run(1e-9), 1, "cpu")
 
 
 def test_a_policy_and_a_limit_contradict_each_other() -> None:
@@ -87,7 +87,7 @@ def test_a_policy_is_chosen_for_the_micro_batch_and_the_memory_of_a_rank(
 def test_a_plug_ins_network_has_no_policies_to_choose_among() -> None:
     config = replace(run(1.0), model=replace(NETWORK, network=SimpleNamespace(kind="own")))
     with pytest.raises(ValueError, match=r"chooses among the Perceiver's policies, and model\.network is own; leave"):
-        planned(config, 1)
+        planned(config, 1, "cpu")
 
 
 def test_a_network_that_fills_the_memory_exactly_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

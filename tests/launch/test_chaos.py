@@ -7,7 +7,6 @@ import re
 import runpy
 import shutil
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from leaving import Leaving
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from checkpoints import save
@@ -606,50 +606,6 @@ def test_a_supervisor_that_was_killed_or_failed_is_counted_with_what_was_wrong(
     assert words == campaign._arguments(campaign.folder / "run")
     assert (folder, num_ranks, log) == (RunFolder(campaign.folder / "run"), 1, campaign.folder / "log")
     assert {each[3] for each in asked} == {0, 1}, "some are killed before a save and some after one"
-
-
-WAITS = "import sys; sys.stdin.read()"
-"""A rank that leaves when its standard input ends."""
-
-
-@pytest.mark.parametrize("seconds", [60.0, 0.05])
-def test_once_a_rank_has_left_the_others_have_a_time_to_follow_it(
-    monkeypatch: pytest.MonkeyPatch, seconds: float
-) -> None:
-    monkeypatch.setattr(ranks, "_LEAVE_SECONDS", seconds)
-    first = subprocess.Popen([sys.executable, "-c", ""])
-    second = subprocess.Popen([sys.executable, "-c", WAITS], stdin=subprocess.PIPE)
-    assert second.stdin
-    first.wait()
-    looks: list[float] = []
-
-    def look(pause: float) -> None:
-        looks.append(pause)
-        if len(looks) == 3 and seconds > 1 and second.stdin:
-            second.stdin.close()
-
-    monkeypatch.setattr(ranks.time, "sleep", look)
-    left = ranks._watched([first, second], [])
-    second.stdin.close()
-    assert left == ((0, 0) if seconds > 1 else (0, -signal.SIGKILL, ranks.LEFT_BEHIND))
-
-
-class Leaving:
-    """A rank that leaves with 0 at a time, or when it is killed; its status is known once it has been asked for."""
-
-    def __init__(self, clock: SimpleNamespace, at: float) -> None:
-        self.clock, self.at = clock, at
-        self.returncode: int | None = None
-
-    def poll(self) -> int | None:
-        if self.returncode is None and self.clock.monotonic() >= self.at:
-            self.returncode = 0
-        return self.returncode
-
-    def kill(self) -> None:
-        self.returncode = -9 if self.returncode is None else self.returncode
-
-    wait = poll
 
 
 @pytest.mark.parametrize("leaves", [(10.0, 1000.0), (1000.0, 10.0)])

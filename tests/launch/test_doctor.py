@@ -320,6 +320,8 @@ def test_ranks_of_one_node_that_see_different_gpus_are_told() -> None:
         (ClusterConfig(), False),
         (ClusterConfig(gpus_per_node=1), True),
         (ClusterConfig(gres="gpu:1"), True),
+        (ClusterConfig(gres="tmpdisk:100"), False),
+        (ClusterConfig(srun_arguments=("--gpus-per-task=1",)), True),
     ],
 )
 def test_gpus_are_missed_where_the_profile_asks_for_them(

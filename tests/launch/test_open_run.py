@@ -170,7 +170,10 @@ def test_a_run_is_refused_for_the_memory_of_the_device_that_it_will_train_on(con
     with pytest.raises(ValueError, match=r"activation_memory_gib: no policy fits"):
         open_run(config, RunFolder(tmp_path / "here"), 1, "cpu")
     open_run(config, RunFolder(tmp_path / "there"), 1, "cuda")
+    # Of a fork nobody knows yet how many ranks of what will train it.
+    open_run(config, RunFolder(tmp_path / "anywhere"))
     assert RunFolder(tmp_path / "there").exists
+    assert RunFolder(tmp_path / "anywhere").exists
 
 
 def test_a_run_that_has_not_begun_takes_another_configuration(

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from leaving import Leaving
 from warm_start import WarmProcess, finished
 
 from launch.lifecycle import attempts
@@ -277,22 +278,6 @@ def test_the_program_of_a_supervisor_leaves_with_its_status(
         runpy.run_path(supervise.__file__, run_name="__main__")
     assert leaving.value.code == 2
     assert f"{tmp_path}/cluster.yaml" in capsys.readouterr().err
-
-
-class Leaving:
-    """A rank that leaves by itself at a time, or when it is killed."""
-
-    def __init__(self, clock: SimpleNamespace, at: float, status: int) -> None:
-        self.clock, self.at, self.status = clock, at, status
-        self.returncode: int | None = None
-
-    def poll(self) -> int | None:
-        if self.returncode is None and self.clock.monotonic() >= self.at:
-            self.returncode = self.status
-        return self.returncode
-
-    def kill(self) -> None:
-        self.returncode = -9 if self.returncode is None else self.returncode
 
 
 @pytest.mark.parametrize(

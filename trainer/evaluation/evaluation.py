@@ -236,12 +236,14 @@ def _check_result(task: Task[Any], measurement: Measurement, result: Result) -> 
             "float() makes one"
         )
     if not isinstance(result.num_judged, int | float):
-        raise PluginError(f"{place} returned num_judged = {result.num_judged!r:.60}, expected a number, such as int(x)")
+        raise PluginError(
+            f"{place} returned num_judged = {result.num_judged!r:.60}, expected a number; int() makes one"
+        )
     for name, table in result.tables.items():
         # They are written to evaluation.json as they are.
         if not isinstance(table, list):
             raise PluginError(
-                f"{place} returned the table {name} as {type(table).__name__}, expected a list: .tolist()"
+                f"{place} returned the table {name} as {type(table).__name__}, expected a list; tolist() makes one"
             )
 
 
