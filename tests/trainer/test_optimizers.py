@@ -122,6 +122,19 @@ def bound(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_state_that_is_made_has_the_types_of_one_that_a_step_makes(dtype: torch.dtype) -> None:
+    stepped, made = (torch.zeros(3, dtype=dtype, requires_grad=True) for _ in range(2))
+    optimizers = [torch.optim.AdamW([tensor], fused=True) for tensor in (stepped, made)]
+    stepped.grad = torch.ones_like(stepped)
+    optimizers[0].step()
+    zero_state([made], optimizers[1])
+    first, second = optimizers[0].state[stepped], optimizers[1].state[made]
+    assert {name: (each.dtype, each.shape) for name, each in second.items()} == {
+        name: (each.dtype, each.shape) for name, each in first.items()
+    }
+
+
 def weights_after_steps(config: OptimizerConfig) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     layer = nn.Linear(3, 2)

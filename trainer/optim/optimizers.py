@@ -83,8 +83,8 @@ def zero_state(parameters: Iterable[Tensor], optimizer: torch.optim.Optimizer) -
     """Give the optimizer the state that it would make at its first step, so that one can be saved or loaded before."""
     for parameter in parameters:
         optimizer.state[parameter] = {
-            # A tensor on the device, as torch's fused optimizers want it.
-            "step": parameter.new_zeros(()),
+            # On the device, as torch's fused optimizers want it; of half precision it would count to 256 alone.
+            "step": parameter.new_zeros((), dtype=torch.float32),
             **{moment: torch.zeros_like(parameter) for moment in MOMENTS},
         }
 
